@@ -3,6 +3,7 @@ clients."""
 
 from collections.abc import Callable
 
+from shardwright.model.database import Role
 from sim.checker import Json
 from sim.clients import Talker, join, leave
 from sim.machine_faults import pairs_around
@@ -11,16 +12,19 @@ from sim.mutants.client_situations import TALKER
 from sim.mutants.parking_situations import (
     CLIENTS_PAUSE_S,
     cut,
+    freeze,
     lead_elsewhere,
-    processes_on,
+    leads,
     replica_of,
     run_until,
+    thaw,
     third_copy,
 )
 from sim.mutants.registry import on_machines
 from sim.mutants.situations import primary_of_a_new_database
 from sim.network import CONTROL, REPLICATION, STORE
 from sim.served import Served
+from sim.server import SimServer
 from sim.simulation import Simulation
 
 IN_FORCE_S = 60.0
@@ -30,11 +34,11 @@ ASLEEP_S = 25.0
 STEP_S = 0.0001
 
 
-def leased_primary(simulation: Simulation) -> Json:
+def leased_primary(simulation: Simulation, persistence: str = "aof") -> Json:
     """The record of the primary of a new database in default mode with a replica on another machine. All nodes serve it,
     clients write often, the leader is on a third machine, and the lease is in force."""
     world = simulation.world
-    primary = primary_of_a_new_database(simulation, replication=True, proxy_policy="all-nodes")
+    primary = primary_of_a_new_database(simulation, replication=True, persistence=persistence, proxy_policy="all-nodes")
     world.writers.calm_s = CLIENTS_PAUSE_S
     lead_elsewhere(simulation, primary)
     run_until(simulation, lambda: _is_in_force(simulation), IN_FORCE_S)
@@ -88,15 +92,11 @@ def _is_waived(served: Served) -> bool:
 def _sleep(simulation: Simulation, node: int, is_time: Callable[[], bool]) -> None:
     """The machine of a node is frozen at the first moment of that kind, for longer than a failover."""
     world = simulation.world
-    until = world.loop.now + 20.0
-    while not is_time() and world.loop.now < until:
-        simulation.run_for(STEP_S)
+    run_until(simulation, is_time, 20.0, STEP_S)
     machine = world.machine_of(node)
-    for process in processes_on(simulation, machine):
-        process.freeze()
+    freeze(simulation, machine)
     simulation.run_for(ASLEEP_S)
-    for process in processes_on(simulation, machine):
-        process.thaw(world.loop)
+    thaw(simulation, machine)
     simulation.run_for(40.0)
     world.writers.calm_s = 3.0
 
@@ -208,3 +208,30 @@ def a_process_that_sleeps_with_an_answer_on_its_way(simulation: Simulation) -> N
     primary = leased_primary(simulation)
     prover = _served(simulation, primary["node_uid"]).prover
     _sleep(simulation, primary["node_uid"], lambda: prover.is_about_to_hear)
+
+
+@on_machines(one_each)
+def a_default_primary_that_sleeps_while_its_successor_restarts_empty(simulation: Simulation) -> None:
+    """Another copy holds a write that the successor acknowledged, and no leader has seen it in sync; then the sleeper
+    answers again, which was in sync in the generation before."""
+    world = simulation.world
+    primary = leased_primary(simulation, persistence="disabled")
+    replica = replica_of(simulation, primary)
+    third = third_copy(simulation, primary, replica)
+    if third is None:
+        return
+    sleeper = world.machine_of(primary["node_uid"])
+    freeze(simulation, sleeper)
+    run_until(simulation, lambda: any(leads(simulation, copy) for copy in (replica, third)))
+    successor, follower = (replica, third) if leads(simulation, replica) else (third, replica)
+    run_until(simulation, lambda: _has_received_a_write_of(successor, follower), step_s=STEP_S)
+    successor.die(planned=False)
+    simulation.run_for(ASLEEP_S)
+    thaw(simulation, sleeper)
+    simulation.run_for(40.0)
+    world.writers.calm_s = 3.0
+
+
+def _has_received_a_write_of(successor: SimServer, follower: SimServer) -> bool:
+    here = follower.position
+    return successor.role is Role.PRIMARY and here.history is successor.position.history and here.offset > here.history.base

@@ -13,10 +13,12 @@ from shardwright.model.commands import TellLease
 from shardwright.model.decision import Decision
 from shardwright.model.lease import Lease
 from shardwright.reconcile import lease as lease_module
-from shardwright.reconcile import parking
+from shardwright.reconcile import parking, start
+from shardwright.reconcile.copies import merit
 from sim.lease import Prover
 from sim.mutants.lease_situations import (
     a_default_primary_that_is_cut_off,
+    a_default_primary_that_sleeps_while_its_successor_restarts_empty,
     a_default_primary_that_sleeps_with_a_write_in_flight,
     a_default_primary_whose_last_replica_is_parked_late,
     a_leader_that_dies_when_a_process_is_told_to_serve_without_proofs,
@@ -97,3 +99,8 @@ def passes_replies_on_after_the_proof_has_ended() -> Sequence[Patch]:
 @mutant_in(a_default_primary_that_is_cut_off)
 def waits_for_a_proof_of_the_end_in_default_mode() -> Sequence[Patch]:
     return [(Lease, "is_in_force", property(lambda lease: False))]
+
+
+@mutant_in(a_default_primary_that_sleeps_while_its_successor_restarts_empty)
+def prefers_an_older_mark_to_the_latest_history() -> Sequence[Patch]:
+    return [(start, "best_copy", lambda copies, group: max(copies, key=merit))]

@@ -59,10 +59,10 @@ def cut(simulation: Simulation, uids: list[int], seconds: float) -> None:
     world.writers.calm_s = 3.0
 
 
-def run_until(simulation: Simulation, is_so: Callable[[], bool], limit_s: float = 30.0) -> None:
+def run_until(simulation: Simulation, is_so: Callable[[], bool], limit_s: float = 30.0, step_s: float = 0.05) -> None:
     until = simulation.world.loop.now + limit_s
     while not is_so() and simulation.world.loop.now < until:
-        simulation.run_for(0.05)
+        simulation.run_for(step_s)
 
 
 def third_copy(simulation: Simulation, primary: Json, replica: SimServer) -> SimServer | None:
@@ -142,15 +142,14 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
     if third_copy(simulation, primary, replica) is None:
         return
     machine = world.machine_of(primary["node_uid"])
-    _freeze(simulation, machine)
+    freeze(simulation, machine)
 
     copies = [s for s in world.servers_of(primary["group_uid"]) if s.shard_uid != primary["uid"]]
-    run_until(simulation, lambda: any(_leads(simulation, copy) for copy in copies))
+    run_until(simulation, lambda: any(leads(simulation, copy) for copy in copies))
     leader = world.leader()
     if leader is not None:
         simulation.faults._kill(leader)
-    for process in processes_on(simulation, machine):
-        process.thaw(world.loop)
+    thaw(simulation, machine)
     simulation.run_for(40.0)
     world.writers.calm_s = 3.0
 
@@ -164,24 +163,29 @@ def a_strict_primary_that_sleeps_while_its_successor_reboots(simulation: Simulat
     replica.files.snapshot, replica.files.snapshot_at = replica.position, world.loop.now
     simulation.run_for(2.0)
     sleeper = world.machine_of(primary["node_uid"])
-    _freeze(simulation, sleeper)
-    run_until(simulation, lambda: _leads(simulation, replica))
+    freeze(simulation, sleeper)
+    run_until(simulation, lambda: leads(simulation, replica))
     reboot(simulation.faults, world.machine_of(replica.node_uid), off_s=1.0)
     simulation.run_for(25.0)
-    for process in processes_on(simulation, sleeper):
-        process.thaw(world.loop)
+    thaw(simulation, sleeper)
     simulation.run_for(40.0)
     world.writers.calm_s = 3.0
 
 
-def _leads(simulation: Simulation, server: SimServer) -> bool:
+def leads(simulation: Simulation, server: SimServer) -> bool:
+    """Whether it is the only group's primary on record."""
     (group,) = simulation.world.checker.tables["groups"].values()
     return bool(group["primary"] == server.shard_uid)
 
 
-def _freeze(simulation: Simulation, machine: SimMachine) -> None:
+def freeze(simulation: Simulation, machine: SimMachine) -> None:
     for process in processes_on(simulation, machine):
         process.freeze()
+
+
+def thaw(simulation: Simulation, machine: SimMachine) -> None:
+    for process in processes_on(simulation, machine):
+        process.thaw(simulation.world.loop)
 
 
 def processes_on(simulation: Simulation, machine: SimMachine) -> list:  # type: ignore[type-arg]

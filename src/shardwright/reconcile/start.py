@@ -25,7 +25,7 @@ from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.move import Relocation
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import ProcessState
+from shardwright.model.seen import ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet, repair_or_declare_off, report_awaited
 from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
@@ -195,7 +195,7 @@ def _note_waits(
     group: SlotGroup, database: Database, copies: list[Copy], reasons: tuple[Reason, ...], now: datetime
 ) -> tuple[tuple[Write, ...], datetime | None]:
     """Record the lasting reasons for waiting, or their end; and when to look again."""
-    firm = tuple(_with_way_out(r, database, copies) for r in reasons if r.grade is Grade.HARD_LIMIT)
+    firm = tuple(_with_way_out(r, group, database, copies) for r in reasons if r.grade is Grade.HARD_LIMIT)
     if firm == group.waits_for:
         return (), None
     since = group.starting_since
@@ -211,7 +211,7 @@ def _note_waits(
     ), None
 
 
-def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Reason:
+def _with_way_out(reason: Reason, group: SlotGroup, database: Database, copies: list[Copy]) -> Reason:
     """Add the operator's options in case the copy does not come back."""
     copy = next((c for c in copies if c.shard.uid == reason.shard_uid), None)
     ways = [reason.remedy] if reason.remedy else []
@@ -223,7 +223,7 @@ def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Rea
             ways.append(f"replace its files with a backup on node {copy.shard.node_uid}")
     loaded = [c for c in copies if c.answers and not c.is_empty]
     if loaded:
-        uid = max(loaded, key=merit).shard.uid
+        uid = best_copy(loaded, group).shard.uid
         ways.append(f"continue with the data of shard {uid}: {start} {uid}")
     elif not any(not c.answers and not_yet(c).grade is Grade.SOFT_LIMIT for c in copies):
         # No other copy is expected.
@@ -262,7 +262,7 @@ def choose_primary(group: SlotGroup, copies: list[Copy], silent: Sequence[Copy])
     ``silent``: see ``silent_copies``."""
     committed = _committed(group, copies)
     loaded = [c for c in copies if c.answers]
-    filled = sorted((c for c in loaded if not c.is_empty), key=merit, reverse=True)
+    filled = [c for c in loaded if not c.is_empty]
     pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
     in_sync = [c for c in filled if c.shard.in_sync_generation == group.generation]
     ahead = [c for c in loaded if committed is not None and committed.answers and _is_ahead(c, committed, group)]
@@ -277,16 +277,16 @@ def choose_primary(group: SlotGroup, copies: list[Copy], silent: Sequence[Copy])
     )
     match COMPARISON.rule(facts).does:
         case Choice.AHEAD:
-            return max(ahead, key=merit).shard, ()
+            return best_copy(ahead, group).shard, ()
         case Choice.COMMITTED:
             assert committed is not None
             return committed.shard, ()
         case Choice.BEST:
-            return filled[0].shard, ()
+            return best_copy(filled, group).shard, ()
         case Choice.FIRST:
             return loaded[0].shard, ()
         case Choice.IN_SYNC:
-            return in_sync[0].shard, ()
+            return best_copy(in_sync, group).shard, ()
         case Choice.WAIT_FOR_COPIES if committed is not None and not committed.is_empty:
             return None, tuple(_may_hold_more(c, committed.shard) for c in silent)
         case Choice.WAIT_FOR_COPIES:
@@ -349,5 +349,33 @@ def _is_ahead(copy: Copy, committed: Copy, group: SlotGroup) -> bool:
     loaded = here.second_replication_id
     if has_followed and loaded not in lately:
         return True  # It followed the dead primary, which had already left the snapshot's history.
-    left_history_later = other.second_replication_id == loaded and other.second_offset >= here.second_offset
-    return (other.replication_id == loaded or left_history_later) and other.offset > here.offset
+    return _holds_more(other, loaded, here.offset)
+
+
+def best_copy(copies: list[Copy], group: SlotGroup) -> Copy:
+    """The copy with the most recent data. The in-sync mark of this generation counts first, then the history of its primary:
+    a replica that follows it by a partial sync may have acknowledged writes before a leader marked it. Then older marks
+    count, then the offset. A copy that certainly holds all of that copy's data, and more, replaces it."""
+
+    def rank(copy: Copy) -> tuple[bool, bool, tuple[int, int, int]]:
+        return copy.shard.in_sync_generation == group.generation, _has_history(copy, group.replication_id), merit(copy)
+
+    best = max(copies, key=rank)
+    while best.seen is not None:
+        history, offset = best.seen.replication_id, best.seen.offset
+        fuller = [c for c in copies if c.seen is not None and not c.seen.is_syncing and _holds_more(c.seen, history, offset)]
+        if not fuller:
+            break
+        best = max(fuller, key=rank)
+    return best
+
+
+def _has_history(copy: Copy, history: str) -> bool:
+    seen = copy.seen
+    return seen is not None and seen.replication_id == history != "" and not seen.is_syncing
+
+
+def _holds_more(seen: ServerSeen, history: str, offset: int) -> bool:
+    """Whether a server follows this history beyond the offset, or followed it beyond the offset and then another one."""
+    left_later = seen.second_replication_id == history and seen.second_offset > offset
+    return history != "" and (seen.replication_id == history or left_later) and seen.offset > offset

@@ -137,7 +137,7 @@ class Choice(StrEnum):
     AHEAD = "the copy that holds more"
     COMMITTED = "the committed primary"
     BEST = "the best copy with data"
-    """The latest in-sync mark counts first, then the highest offset."""
+    """The in-sync mark of this generation counts first, then the history of its primary, then older marks, then offsets."""
     FIRST = "the first copy"
     IN_SYNC = "the best copy in sync"
     WAIT_FOR_COPIES = "none: wait for the copies"

@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from shardwright.model.database import AofPolicy, Database, GroupPhase, Shard, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
@@ -238,6 +240,78 @@ def test_the_snapshot_is_enough_when_no_silent_copy_may_hold_more() -> None:
         "writes were acknowledged since": beside_a_sleeper().with_records(third).with_dead_shard(3),
     }.items():
         assert leads(builder, 2), name
+
+
+# -- default mode: the best of several copies -----------------------------------------------------------------------------
+
+
+def after_two_failovers(successor: dict[str, Any], sleeper: dict[str, Any], follower: dict[str, Any]) -> ClusterBuilder:
+    """Shard 2 took over from shard 1 and has restarted. Shard 1, which was in sync in the generation before, answers again.
+    Shard 3 has no mark."""
+    builder = cluster(nodes=3).with_database("orders", on=((1, 2),), persistence="snapshot")
+    told = builder.view.databases[DatabaseUid(1)].settings_fingerprint
+    shard_1, shard_2 = (replace(builder.view.shards[ShardUid(uid)], settings=told) for uid in (1, 2))
+    builder = builder.with_records(
+        replace(shard_1, in_sync_generation=1),
+        replace(shard_2, in_sync_generation=2),
+        replace(shard_2, uid=ShardUid(3), node_uid=NodeUid(3), in_sync_generation=-1),
+        replace(
+            builder.view.groups[GROUP],
+            phase=GroupPhase.STARTING,
+            starting_since=LONG_AGO,
+            primary=ShardUid(2),
+            generation=2,
+            replication_id="second",
+        ),
+    )
+    for uid, seen in enumerate((sleeper, successor, follower), start=1):
+        builder = builder.with_healthy_shard(uid).with_server(
+            uid, is_link_up=False, **{"role": "primary", "keys": 10, **seen}
+        )
+    return builder
+
+
+SLEEPER: dict[str, Any] = {"replication_id": "first", "offset": 100}
+FOLLOWER: dict[str, Any] = {
+    "role": "replica",
+    "replication_id": "second",
+    "second_replication_id": "first",
+    "second_offset": 101,
+    "offset": 103,
+}
+EMPTY: dict[str, Any] = {"replication_id": "new", "keys": 0}
+SNAPSHOT: dict[str, Any] = {"replication_id": "new", "second_replication_id": "first", "offset": 90, "second_offset": 91}
+
+
+@pytest.mark.parametrize("successor", [EMPTY, SNAPSHOT], ids=["empty", "from a snapshot"])
+def test_a_copy_of_the_latest_history_comes_before_an_older_mark(successor: dict[str, Any]) -> None:
+    assert leads(after_two_failovers(successor, SLEEPER, FOLLOWER), 3)
+    unconfirmed = {**SLEEPER, "offset": 110}
+    assert leads(after_two_failovers(successor, unconfirmed, FOLLOWER), 3), (
+        "the sleeper's other writes were never on a replica"
+    )
+
+
+def test_without_a_record_of_the_latest_history_a_copy_that_holds_all_of_the_marked_one_and_more_leads() -> None:
+    builder = after_two_failovers(EMPTY, SLEEPER, FOLLOWER)
+    unknown = builder.with_records(replace(builder.view.groups[GROUP], replication_id=""))
+    assert leads(unknown, 3)
+    assert leads(unknown.with_server(1, offset=101), 1), "it has a write that shard 3 lacks"
+
+
+def test_an_older_mark_comes_before_a_copy_that_may_hold_less() -> None:
+    lesser: dict[str, dict[str, Any]] = {
+        "another history": {"replication_id": "else", "second_replication_id": ""},
+        "a sync that has not ended": {"is_syncing": True},
+        "empty": {"keys": 0},
+    }
+    for name, changes in lesser.items():
+        assert leads(after_two_failovers(EMPTY, SLEEPER, {**FOLLOWER, **changes}), 1), name
+
+
+def test_a_mark_of_this_generation_comes_before_its_history() -> None:
+    builder = after_two_failovers(EMPTY, {**FOLLOWER, "replication_id": "from its file", "offset": 0}, FOLLOWER)
+    assert leads(builder.with_records(replace(builder.view.shards[ShardUid(1)], in_sync_generation=2)), 1)
 
 
 def serving(**seen: object) -> ClusterBuilder:
