@@ -69,8 +69,8 @@ class Wake:
 
 
 class RightOfWay:
-    """Work that clients wait for. While some of it is under way, the other work of this process gives way: it would share
-    the event loop with it, and lengthen it."""
+    """Work that clients wait for, or are about to. While some of it is under way, the other work of this process gives way:
+    it would share the event loop with it, and lengthen it."""
 
     def __init__(self) -> None:
         self._under_way: set[Hashable] = set()

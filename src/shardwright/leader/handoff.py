@@ -51,9 +51,9 @@ script could run on the fenced server when the pause expires: it could hide that
 passed on. Scripts are postponed if this leader was frozen before the fence, so that the endpoints released by themselves. If
 the leader dies after the fence, the next leader lifts the fence and ends the pause. A longer pause keeps back no more than
 the fence refuses."""
-SETTLE_S = 0.008
+SETTLE_S = 0.004
 """From the commit of the intent to the hold. The commit wakes every daemon and every member of the store. Where they share
-processors with endpoints and servers, this work would lengthen the pause of the clients, who do not wait yet."""
+processors with endpoints and servers, most of this work would lengthen the pause of the clients, who do not wait yet."""
 Build = Callable[[ClusterView], Sequence[Write]]
 Answer = TypeVar("Answer")
 Commit = Callable[[Build], Awaitable[None]]
@@ -77,7 +77,7 @@ _FAILURES = (_NotNow, Transient, OutcomeUnknown, Permanent)
 
 class Handoffs:
     """See the module's text. ``current`` returns the newest view; ``term`` is the term of this leadership; ``right_of_way``
-    has each slot group while its clients may wait."""
+    has each slot group from the proof on, until its clients no longer wait."""
 
     def __init__(
         self,
@@ -114,21 +114,24 @@ class Handoffs:
         if intent is None:
             return
         attempt = attempt_of(view, view.groups[group_uid], intent)
+        self._right_of_way.begin(group_uid)
+        try:
+            await self._carry_out(attempt)
+        finally:
+            self._right_of_way.end(group_uid)
+
+    async def _carry_out(self, attempt: Attempt) -> None:
         try:
             old, new = await self._prove(attempt)
             async with step(self.probe, "handoff:calm"):
                 await self._calm(attempt)
         except _FAILURES as e:
-            await self._note(group_uid, _reasons_of(e))
+            await self._note(attempt.group.uid, _reasons_of(e))
             return
-        self._right_of_way.begin(group_uid)
-        try:
-            await self._intend(attempt)
-            await self.tell_lease(attempt)
-            await self.clock.sleep(SETTLE_S)
-            await self._pass_role(attempt, old, new)
-        finally:
-            self._right_of_way.end(group_uid)
+        await self._intend(attempt)
+        await self.tell_lease(attempt)
+        await self.clock.sleep(SETTLE_S)
+        await self._pass_role(attempt, old, new)
 
     async def _pass_role(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
         try:

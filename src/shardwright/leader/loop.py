@@ -4,6 +4,7 @@ Owns the parts of a leadership, and commits the decisions of each turn (``turn.p
 store; it rebuilds everything else from there. An event only shortens the sleep between turns (``pace.py``).
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -227,6 +228,8 @@ class Leader:
         """Sleep until an event, or until the next turn is due."""
         await self._wake.wait(sleep_s(self._busy_until, self._parts.clock.now(), self._pace))
         self._wake.clear()
+        # The commands of this turn begin before the next one.
+        await asyncio.sleep(0)
         await self._parts.right_of_way.give_way()
 
     def _changed(self, changed: Collection[str]) -> None:

@@ -55,8 +55,8 @@ def test_the_steps_of_a_handoff_come_in_this_order() -> None:
     assert (evidence.pause_ms, evidence.held_commands, evidence.not_held_nodes) == (3.0, 2, ())
 
 
-@pytest.mark.parametrize("fails", [None, "2:promote", "1:fence", "node 1:hold"])
-def test_the_daemon_gives_way_from_the_hold_to_the_release_and_no_longer(fails: str | None) -> None:
+@pytest.mark.parametrize("fails", [None, "2:promote", "1:fence", "node 1:hold", "node 1:calm", "1:info"])
+def test_the_daemon_gives_way_from_the_proof_to_the_release_and_no_longer(fails: str | None) -> None:
     made = world()
     seen: dict[str, bool] = {}
 
@@ -65,13 +65,13 @@ def test_the_daemon_gives_way_from_the_hold_to_the_release_and_no_longer(fails: 
 
     if fails is not None:
         made.fails[fails] = Transient(Code.SERVER_UNREACHABLE, "away")
-    for step in ("node 1:calm", "node 1:hold", "2:promote", "1:end_clients"):
+    before = ("1:info", "node 1:calm", "node 1:hold", "2:promote")
+    for step in (*before, "1:end_clients"):
         made.on_step[step] = partial(look, step)
     with suppress(Transient):
         hand_off(made)
-    assert seen["node 1:calm"] is False
-    assert seen["node 1:hold"] is True
-    assert seen.get("2:promote", True) is True
+    assert seen["1:info"] is True
+    assert all(seen.get(step, True) for step in before)
     assert seen.get("1:end_clients", False) is False
     assert not made.right_of_way.is_taken()
 
