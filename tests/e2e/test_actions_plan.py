@@ -67,6 +67,7 @@ def test_an_undo_in_the_middle_restores_everything(cluster: RestCluster, action:
     cluster.refused("DELETE", f"/v1/nodes/{node}/actions/{action}?mode=undo", 409, "action_ended")
 
 
+@pytest.mark.proof
 def test_an_undo_survives_the_leaders_death(cluster: RestCluster) -> None:
     node = cluster.primary(1)
     before = cluster.layout(1, 2)

@@ -20,7 +20,7 @@ from testkit.deadlines import Stopwatch, until
 from tests.e2e.e2e_harness import LEASE_S, Facts, TestCluster, own_base
 from tests.e2e.e2e_load import Writers, client_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 KEYS = 500
 STUCK_S = 3
@@ -109,9 +109,9 @@ def _keys_of_copies(facts: Facts, database: dict[str, Any]) -> list[int]:
     ("kind", "is_leader_killed"),
     [
         pytest.param("memory_pair", False, id="alone-memory_pair"),
-        pytest.param("file_pair", False, id="alone-file_pair", marks=pytest.mark.proof),
-        pytest.param("memory_pair", True, id="with the leader-memory_pair", marks=pytest.mark.proof),
-        pytest.param("file_pair", True, id="with the leader-file_pair", marks=pytest.mark.proof),
+        pytest.param("file_pair", False, id="alone-file_pair"),
+        pytest.param("memory_pair", True, id="with the leader-memory_pair"),
+        pytest.param("file_pair", True, id="with the leader-file_pair"),
     ],
 )
 def test_primary_killed(cluster: TestCluster, request: pytest.FixtureRequest, kind: str, is_leader_killed: bool) -> None:
@@ -133,7 +133,6 @@ def test_primary_killed(cluster: TestCluster, request: pytest.FixtureRequest, ki
     assert began.is_within(FAILOVER_S, took_s=writable_s), began
 
 
-@pytest.mark.proof
 def test_replica_killed(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     facts = _fill(cluster, memory_pair)
     replica = facts.replica(memory_pair["uid"])
@@ -153,7 +152,6 @@ def _is_new(cluster: TestCluster, uid: Any, incarnation: int) -> Facts | None:
     return facts if facts.shards[uid].incarnation > incarnation else None
 
 
-@pytest.mark.proof
 def test_all_copies_killed_with_files(cluster: TestCluster, file_pair: dict[str, Any]) -> None:
     facts = _fill(cluster, file_pair)
     for shard in facts.copies(facts.group_of(file_pair["uid"])):
@@ -166,7 +164,6 @@ def test_all_copies_killed_with_files(cluster: TestCluster, file_pair: dict[str,
     assert began.is_within(10, took_s=writable_s), began
 
 
-@pytest.mark.proof
 def test_all_copies_killed_without_files(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     facts = _fill(cluster, memory_pair)
     for shard in facts.copies(facts.group_of(memory_pair["uid"])):
@@ -177,7 +174,6 @@ def test_all_copies_killed_without_files(cluster: TestCluster, memory_pair: dict
     assert began.is_within(10, took_s=writable_s), began
 
 
-@pytest.mark.proof
 def test_only_copy_killed_without_file(cluster: TestCluster, single: dict[str, Any]) -> None:
     facts = _fill(cluster, single)
     began = _kill(facts.identities[facts.primary(single["uid"]).uid])
@@ -186,7 +182,6 @@ def test_only_copy_killed_without_file(cluster: TestCluster, single: dict[str, A
     cluster.settled(seconds=20)
 
 
-@pytest.mark.proof
 def test_hanging_primary_is_ended_and_replaced(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     facts = _fill(cluster, memory_pair)
     primary = facts.primary(memory_pair["uid"])
@@ -204,7 +199,6 @@ def test_hanging_primary_is_ended_and_replaced(cluster: TestCluster, memory_pair
     assert began.is_within(STUCK_S + 8, clock_s=STUCK_S, took_s=ended_s), began
 
 
-@pytest.mark.proof
 def test_hanging_replica_is_ended_and_returns(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     facts = _fill(cluster, memory_pair)
     replica = facts.replica(memory_pair["uid"])
@@ -217,7 +211,6 @@ def test_hanging_replica_is_ended_and_returns(cluster: TestCluster, memory_pair:
         writers.check().assert_unnoticed()
 
 
-@pytest.mark.proof
 def test_endpoint_process_killed(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     _fill(cluster, memory_pair)
     times = []
@@ -259,7 +252,6 @@ def test_supervisor_killed_and_up_adopts(cluster: TestCluster, memory_pair: dict
     print(f"the cluster had a supervisor again after {took_s:.2f} s")
 
 
-@pytest.mark.proof
 def test_up_ends_a_daemon_that_is_frozen_with_the_stores_lock(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     """No supervisor runs then, and no other process can write to the store."""
     before = cluster.settled(seconds=20)
@@ -291,7 +283,6 @@ def _hold_lock_like(cluster: TestCluster, frozen: ProcessIdentity) -> None:
         connection.close()
 
 
-@pytest.mark.proof
 def test_a_returning_primary_never_serves_first(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     """Its node's daemon does not run when it dies: the replica still takes over, and the returning server follows it."""
     leader = cluster.ready_to_die(others_min=3)
