@@ -25,7 +25,7 @@ CHECK_EVERY_S = 0.1
 
 
 async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Callable[[Node], None]) -> None:
-    """Wait until the cluster serves. ``on_node`` is called for each node, in the order of their answers. Raises Permanent,
+    """Wait until the cluster serves. ``on_node`` is called once for each node that has answered. Raises Permanent,
     which names the missing parts, after a timeout or if the supervisor has ended."""
     cluster, nodes = await read_cluster(store), await read_nodes(store)
     assert cluster is not None
@@ -36,10 +36,12 @@ async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Cal
         # Read again each time: a removal in progress may end during the wait.
         with contextlib.suppress(StoreUnavailable):
             nodes = await read_nodes(store)
-        for node in nodes:
-            if node.uid not in answered and await api_answers(node.address, cluster.api_port, layout.certificate):
-                answered.add(node.uid)
-                on_node(node)
+        # All at once: on a busy machine, each of them may need all of its time.
+        asked = [n for n in nodes if n.uid not in answered]
+        answers = await asyncio.gather(*(api_answers(n.address, cluster.api_port, layout.certificate) for n in asked))
+        for node in (n for n, is_there in zip(asked, answers, strict=True) if is_there):
+            answered.add(node.uid)
+            on_node(node)
         waiting = {n.uid: n for n in nodes if n.uid not in answered}
         supervisor = read_identity(layout.supervisor)
         # Daemons that outlived an earlier supervisor answer before the new supervisor has even started.

@@ -354,7 +354,7 @@ def _is_ahead(copy: Copy, committed: Copy, group: SlotGroup) -> bool:
 
 def best_copy(copies: list[Copy], group: SlotGroup) -> Copy:
     """The copy with the most recent data. The in-sync mark of this generation counts first, then the history of its primary:
-    a replica that follows it by a partial sync may have acknowledged writes before a leader marked it. Then older marks
+    a replica that follows it by a partial sync may hold acknowledged writes before a leader marks it. Then older marks
     count, then the offset. A copy that certainly holds all of that copy's data, and more, replaces it."""
 
     def rank(copy: Copy) -> tuple[bool, bool, tuple[int, int, int]]:
