@@ -182,13 +182,13 @@ def test_it_waits_when_that_is_not_certain() -> None:
         assert group is None or group.phase is GroupPhase.STARTING, name
 
 
-def beside_a_sleeper(*, persistence: str = "snapshot", is_strict: bool = True, **changes: Any) -> ClusterBuilder:
-    """Shard 2 took over from shard 1, whose machine sleeps. Then its own machine booted, and it has loaded its file."""
+def restarted_successor(*, is_strict: bool, persistence: str = "snapshot") -> ClusterBuilder:
+    """Shard 2 took over from shard 1 and has restarted. Shard 1 was in sync in the generation before."""
     builder = cluster(nodes=3).with_database("orders", on=((1, 2),), persistence=persistence, is_strict=is_strict)
     told = builder.view.databases[DatabaseUid(1)].settings_fingerprint
     shard_1, shard_2 = (replace(builder.view.shards[ShardUid(uid)], settings=told) for uid in (1, 2))
-    builder = builder.with_records(
-        replace(shard_1, **{"in_sync_generation": 1, **changes}),
+    return builder.with_records(
+        replace(shard_1, in_sync_generation=1),
         replace(shard_2, in_sync_generation=2),
         replace(
             builder.view.groups[GROUP],
@@ -197,9 +197,15 @@ def beside_a_sleeper(*, persistence: str = "snapshot", is_strict: bool = True, *
             primary=ShardUid(2),
             generation=2,
             replication_id="second",
-            replication_id_before="first",
         ),
     )
+
+
+def beside_a_sleeper(*, persistence: str = "snapshot", is_strict: bool = True, **changes: Any) -> ClusterBuilder:
+    """Shard 1's machine sleeps; shard 2's machine has booted, and shard 2 has loaded its file."""
+    builder = restarted_successor(is_strict=is_strict, persistence=persistence)
+    group, sleeper = builder.view.groups[GROUP], builder.view.shards[ShardUid(1)]
+    builder = builder.with_records(replace(group, replication_id_before="first"), replace(sleeper, **changes))
     loaded = {"replication_id": "new", "second_replication_id": "first", "offset": 90, "second_offset": 91, "keys": 10}
     builder = builder.with_server(2, role="primary", is_link_up=False, is_fenced=True, **loaded)
     return builder.with_silent_server(1, LONG_AGO)
@@ -245,25 +251,11 @@ def test_the_snapshot_is_enough_when_no_silent_copy_may_hold_more() -> None:
 # -- default mode: the best of several copies -----------------------------------------------------------------------------
 
 
-def after_two_failovers(successor: dict[str, Any], sleeper: dict[str, Any], follower: dict[str, Any]) -> ClusterBuilder:
-    """Shard 2 took over from shard 1 and has restarted. Shard 1, which was in sync in the generation before, answers again.
-    Shard 3 has no mark."""
-    builder = cluster(nodes=3).with_database("orders", on=((1, 2),), persistence="snapshot")
-    told = builder.view.databases[DatabaseUid(1)].settings_fingerprint
-    shard_1, shard_2 = (replace(builder.view.shards[ShardUid(uid)], settings=told) for uid in (1, 2))
-    builder = builder.with_records(
-        replace(shard_1, in_sync_generation=1),
-        replace(shard_2, in_sync_generation=2),
-        replace(shard_2, uid=ShardUid(3), node_uid=NodeUid(3), in_sync_generation=-1),
-        replace(
-            builder.view.groups[GROUP],
-            phase=GroupPhase.STARTING,
-            starting_since=LONG_AGO,
-            primary=ShardUid(2),
-            generation=2,
-            replication_id="second",
-        ),
-    )
+def compared(successor: dict[str, Any], sleeper: dict[str, Any], follower: dict[str, Any]) -> ClusterBuilder:
+    """All copies answer. Shard 3, which followed the successor, has no mark."""
+    builder = restarted_successor(is_strict=False)
+    shard_2 = builder.view.shards[ShardUid(2)]
+    builder = builder.with_records(replace(shard_2, uid=ShardUid(3), node_uid=NodeUid(3), in_sync_generation=-1))
     for uid, seen in enumerate((sleeper, successor, follower), start=1):
         builder = builder.with_healthy_shard(uid).with_server(
             uid, is_link_up=False, **{"role": "primary", "keys": 10, **seen}
@@ -285,15 +277,13 @@ SNAPSHOT: dict[str, Any] = {"replication_id": "new", "second_replication_id": "f
 
 @pytest.mark.parametrize("successor", [EMPTY, SNAPSHOT], ids=["empty", "from a snapshot"])
 def test_a_copy_of_the_latest_history_comes_before_an_older_mark(successor: dict[str, Any]) -> None:
-    assert leads(after_two_failovers(successor, SLEEPER, FOLLOWER), 3)
+    assert leads(compared(successor, SLEEPER, FOLLOWER), 3)
     unconfirmed = {**SLEEPER, "offset": 110}
-    assert leads(after_two_failovers(successor, unconfirmed, FOLLOWER), 3), (
-        "the sleeper's other writes were never on a replica"
-    )
+    assert leads(compared(successor, unconfirmed, FOLLOWER), 3), "the sleeper's other writes were never on a replica"
 
 
 def test_without_a_record_of_the_latest_history_a_copy_that_holds_all_of_the_marked_one_and_more_leads() -> None:
-    builder = after_two_failovers(EMPTY, SLEEPER, FOLLOWER)
+    builder = compared(EMPTY, SLEEPER, FOLLOWER)
     unknown = builder.with_records(replace(builder.view.groups[GROUP], replication_id=""))
     assert leads(unknown, 3)
     assert leads(unknown.with_server(1, offset=101), 1), "it has a write that shard 3 lacks"
@@ -306,11 +296,11 @@ def test_an_older_mark_comes_before_a_copy_that_may_hold_less() -> None:
         "empty": {"keys": 0},
     }
     for name, changes in lesser.items():
-        assert leads(after_two_failovers(EMPTY, SLEEPER, {**FOLLOWER, **changes}), 1), name
+        assert leads(compared(EMPTY, SLEEPER, {**FOLLOWER, **changes}), 1), name
 
 
 def test_a_mark_of_this_generation_comes_before_its_history() -> None:
-    builder = after_two_failovers(EMPTY, {**FOLLOWER, "replication_id": "from its file", "offset": 0}, FOLLOWER)
+    builder = compared(EMPTY, {**FOLLOWER, "replication_id": "from its file", "offset": 0}, FOLLOWER)
     assert leads(builder.with_records(replace(builder.view.shards[ShardUid(1)], in_sync_generation=2)), 1)
 
 
