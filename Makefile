@@ -28,7 +28,7 @@ FROM := 0
 # seconds of chaos
 FOR := 300
 
-.PHONY: help demo demo-machines test proof check bench clean deb format lock sim sim-many sim-mutants crash-points chaos chaos-machines
+.PHONY: help demo demo-machines test proof check check-covered check-others bench clean deb format lock sim sim-many sim-mutants crash-points chaos chaos-machines
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,10 +52,16 @@ check: $(VENV)/.dev ## format, lint, types, import rules, unit tests and what th
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@exec $(MAKE) -j 2 check-covered check-others
+
+# The two parts of check, at once: many tests of the second one wait. Fewer workers collect fewer times.
+check-covered:
 	@rm -rf build/coverage
-	@$(BIN)/python -m coverage run -m pytest -q -n 2 $(addprefix tests/unit/,$(COVERING))
-	@$(BIN)/python -m tests.covered
-	@exec $(BIN)/python -m pytest -q -n 4 tests/unit tests/property $(addprefix --ignore=tests/unit/,$(COVERING))
+	@$(BIN)/python -m coverage run -m pytest -q -p no:xdist $(addprefix tests/unit/,$(COVERING))
+	@exec $(BIN)/python -m tests.covered
+
+check-others:
+	@exec $(BIN)/python -m pytest -q -n 3 tests/unit tests/property $(addprefix --ignore=tests/unit/,$(COVERING))
 
 bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, passing, strict mode, each as a ratio; writes bench/results/ (10 minutes at most)
 	@exec $(BIN)/python -m bench $(ARGS)
